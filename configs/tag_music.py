@@ -8,7 +8,7 @@ tinymu train-tagger --config tag_music --data.train DATA --data.labels CLIPS/lab
 from dataclasses import replace
 
 from tinymu_jax.data.config import AugmentConfig
-from tinymu_jax.models.config import MatpacConfig
+from tinymu_jax.quickstart.music_recipe import ENCODER
 from tinymu_jax.training.config import TAGGING, LoopConfig, TagConfig, TagDataConfig, TagStepConfig
 
 # Crops at random places, and no other change: the clips have had theirs.
@@ -22,7 +22,7 @@ CROPS = AugmentConfig(
 )
 config = TagConfig(
     output="runs/tag_music",
-    model=MatpacConfig(width=192, depth=6, num_heads=3, num_frames=496),
+    model=ENCODER,
     data=TagDataConfig(clips=32, seconds=5.0, epochs=0, threads=2, augment=CROPS),
     # A mix of two solos is no solo, and no clip has two tempos.
     step=TagStepConfig(remat="none", mixup=0.0),

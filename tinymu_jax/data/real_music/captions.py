@@ -6,6 +6,7 @@ import numpy as np
 
 from tinymu_jax.data.real_music.clips import ATTRIBUTES, DRUMS, LABELS, SOLO, VOICE
 from tinymu_jax.data.real_music.instruments import INSTRUMENTS
+from tinymu_jax.data.real_music.score import pick
 
 TAG_COLUMNS = ("instrument", "tempo", "voice", "not", "exhaustive")
 CLAUSES: Mapping[str, Sequence[str]] = {
@@ -62,15 +63,11 @@ def write_caption(labels: Collection[str], rng: np.random.Generator) -> str:
     else:
         start = f"{pace}drum pattern"
     if names:
-        start += " with drums" if DRUMS in labels else _pick(rng, ("", " without drums"))
-    clauses = [_pick(rng, CLAUSES[name]) for name in LABELS if name in labels and name in CLAUSES]
+        start += " with drums" if DRUMS in labels else pick(rng, ("", " without drums"))
+    clauses = [pick(rng, CLAUSES[name]) for name in LABELS if name in labels and name in CLAUSES]
     chosen = rng.permutation(len(clauses))[: int((MAX_CLAUSES + 1) * rng.random())]
     text = ", ".join([start, *(clauses[int(i)] for i in chosen)])
     return f"{_article(text)} {text}."
-
-
-def _pick(rng: np.random.Generator, texts: Sequence[str]) -> str:
-    return texts[int(rng.random() * len(texts))]
 
 
 def _noun(name: str) -> str:

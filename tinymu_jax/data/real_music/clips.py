@@ -18,6 +18,7 @@ from tinymu_jax.data.real_music.score import (
     TEMPOS,
     Score,
     compose,
+    pick,
 )
 
 KINDS = {"solo": 0.46, "ensemble": 0.26, "drums": 0.03, "track": 0.08, "sound": 0.17}
@@ -83,7 +84,7 @@ def _draw_count(rng: np.random.Generator, kind: str) -> int:
 def draw_labels(rng: np.random.Generator, seconds: float) -> frozenset[str]:
     """Draw the labels of a clip of music that is not rendered."""
     kinds = ("solo", "solo", "ensemble", "ensemble", "ensemble", "drums")
-    kind = kinds[int(rng.random() * len(kinds))]
+    kind = pick(rng, kinds)
     return _labels(_draw_score(rng, seconds, _draw_count(rng, kind)))
 
 
@@ -128,7 +129,7 @@ def _draw_track(material: Material, rng: np.random.Generator, seconds: float) ->
     tracks = material.tracks
     if rng.random() < 0.3:
         tracks = [track for track in tracks if "voice" in track.instrument] or tracks
-    track = tracks[int(rng.random() * len(tracks))]
+    track = pick(rng, tracks)
     samples = _fill(_read(track), seconds, rng)
     samples = add_effects(samples, rng) if rng.random() < 0.5 else set_level(samples, rng)
     present = {MUSIC}
@@ -147,9 +148,9 @@ def _draw_sound(material: Material, rng: np.random.Generator, seconds: float) ->
         samples = _signal(rng, round(seconds * SAMPLE_RATE))
     else:
         pool = material.not_music
-        samples = _fill(_read(pool[int(rng.random() * len(pool))]), seconds, rng)
+        samples = _fill(_read(pick(rng, pool)), seconds, rng)
         if kind < 0.4:
-            other = _fill(_read(pool[int(rng.random() * len(pool))]), seconds, rng)
+            other = _fill(_read(pick(rng, pool)), seconds, rng)
             samples = samples + np.float32(rng.random()) * other
         samples = add_effects(samples, rng) if kind < 0.7 else set_level(samples, rng)
     # A recording of voices is not singing, but nobody has listened to all of them.

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.real_music.instruments import DRUM_KITS, GM_DRUMS, INSTRUMENTS
 from tinymu_jax.data.real_music.material import Material, Note, read_note
-from tinymu_jax.data.real_music.score import Event, Hit, Part, Score
+from tinymu_jax.data.real_music.score import Event, Hit, Part, Score, pick
 from tinymu_jax.errors import InputError
 
 Samples = Float32[np.ndarray, "n"]
@@ -76,7 +76,7 @@ class Renderer:
     def _part(self, part: Part, count: int, rng: np.random.Generator) -> Samples:
         sources = self.sources(part)
         if sources and rng.random() < 0.5:
-            source = sources[int(rng.random() * len(sources))]
+            source = pick(rng, sources)
             return play_notes(self.material.notes[part.instrument][source], part, count, rng)
         soundfont = self._soundfont(rng)
         programs = soundfont.presets(INSTRUMENTS[part.instrument].programs)
@@ -91,20 +91,20 @@ class Renderer:
     def _drums(self, hits: Sequence[Hit], count: int, rng: np.random.Generator) -> Samples:
         kits = [] if self.material is None else list(self.material.drums.values())
         if kits and rng.random() < 0.6:
-            kit = kits[int(rng.random() * len(kits))]
-            sounds = {drum: hit[int(rng.random() * len(hit))] for drum, hit in kit.items()}
+            kit = pick(rng, kits)
+            sounds = {drum: pick(rng, hit) for drum, hit in kit.items()}
             return play_hits(sounds, hits, count)
         soundfont = self._soundfont(rng)
         kits = soundfont.presets(DRUM_KITS, drums=True)
         if not kits:
             raise InputError(f"{soundfont.path}: has no drums; name a General MIDI soundfont")
-        kit = kits[int(rng.random() * len(kits))]
-        pitches = {drum: of[int(rng.random() * len(of))] for drum, of in GM_DRUMS.items()}
+        kit = pick(rng, kits)
+        pitches = {drum: pick(rng, of) for drum, of in GM_DRUMS.items()}
         events = [Event(hit.start, 0.1, pitches[hit.drum], hit.velocity) for hit in hits]
         return soundfont.play(events, kit, count, drums=True)
 
     def _soundfont(self, rng: np.random.Generator) -> "Soundfont":
-        soundfont = self.soundfonts[int(rng.random() * len(self.soundfonts))]
+        soundfont = pick(rng, self.soundfonts)
         if soundfont not in self._in_clip:
             soundfont.renew()
             self._in_clip.append(soundfont)
@@ -119,7 +119,7 @@ def play_notes(notes: Sequence[Note], part: Part, count: int, rng: np.random.Gen
     for event in part.events:
         distance = np.abs(pitches - event.pitch)
         near = np.flatnonzero(distance <= max(distance.min() + 0.6, 1.2))
-        note = notes[int(near[int(rng.random() * len(near))])]
+        note = notes[int(pick(rng, near))]
         wave = shift(read_note(note.path), event.pitch - note.pitch)
         # A note that decays rings on for a moment, as under a pianist's finger.
         release = RELEASE if sustains else 2 * RELEASE

@@ -109,11 +109,11 @@ def compose(
     rng: np.random.Generator, instruments: Sequence[str], drums: bool, seconds: float
 ) -> Score:
     """Compose a piece: the first instrument has the melody, the others accompany it."""
-    tempo, metre, mode = (_pick(rng, list(table)) for table in (TEMPOS, BEATS, SCALES))
-    dynamics = _pick(rng, DYNAMICS)
+    tempo, metre, mode = (pick(rng, list(table)) for table in (TEMPOS, BEATS, SCALES))
+    dynamics = pick(rng, DYNAMICS)
     low, high = TEMPOS[tempo]
     beat = 60 / (low + (high - low) * rng.random())
-    progression = _pick(rng, PROGRESSIONS[mode])
+    progression = pick(rng, PROGRESSIONS[mode])
     frame = _Frame(
         beat,
         BEATS[metre],
@@ -132,7 +132,8 @@ def compose(
     return Score(parts, hits, tempo, metre, mode, dynamics, _register(parts))
 
 
-def _pick(rng: np.random.Generator, values: Sequence) -> Any:
+def pick(rng: np.random.Generator, values: Sequence) -> Any:
+    """Draw one of some values."""
     return values[int(rng.random() * len(values))]
 
 
@@ -201,15 +202,15 @@ def _melody(
     rest, hold = 0.05 + 0.15 * rng.random(), (0.5 if slower else 0.1) + 0.3 * rng.random()
     while at < frame.seconds:
         root = frame.chords[(number // frame.beats) % len(frame.chords)]
-        lengths = _pick(rng, RHYTHMS)
+        lengths = pick(rng, RHYTHMS)
         if rng.random() < hold:
-            lengths = (_pick(rng, (1.0, 2.0)),)
+            lengths = (pick(rng, (1.0, 2.0)),)
         for place, length in enumerate(lengths):
             if place == 0:
-                target = root + _pick(rng, (0, 2, 4))
+                target = root + pick(rng, (0, 2, 4))
                 degree = target + 7 * round((degree - target) / 7)
             else:
-                degree += _pick(rng, (-1, 1))
+                degree += pick(rng, (-1, 1))
             pitch = frame.pitch(degree)
             if not low <= pitch <= low + span:
                 # The line turns back to the middle of its range.
@@ -229,7 +230,7 @@ def _chords(rng: np.random.Generator, frame: _Frame, name: str, below: bool = Fa
     instrument = INSTRUMENTS[name]
     low = instrument.low + (0 if below else int(12 * rng.random()))
     low = min(low, instrument.high - 19)
-    style = _pick(rng, ("held", "beats", "after", "broken"))
+    style = pick(rng, ("held", "beats", "after", "broken"))
     velocity = (0.5 if below else 0.65) + 0.2 * rng.random()
     bar = frame.beat * frame.beats
     events = []
@@ -252,13 +253,13 @@ def _chords(rng: np.random.Generator, frame: _Frame, name: str, below: bool = Fa
 def _bass(rng: np.random.Generator, frame: _Frame, name: str) -> list[Event]:
     """Compose a bass line: roots, fifths and passing notes."""
     instrument = INSTRUMENTS[name]
-    step = frame.beat * _pick(rng, (0.5, 1.0, 1.0, 2.0))
+    step = frame.beat * pick(rng, (0.5, 1.0, 1.0, 2.0))
     velocity = 0.75 + 0.2 * rng.random()
     events, at = [], frame.start
     while at < frame.seconds:
         number = round((at - frame.start) / frame.beat)
         root = frame.chords[(number // frame.beats) % len(frame.chords)]
-        move = 0 if number % frame.beats == 0 else _pick(rng, (0, 0, 4, 2, 1))
+        move = 0 if number % frame.beats == 0 else pick(rng, (0, 0, 4, 2, 1))
         pitch = _fit(frame.pitch(root + move), instrument.low, instrument.low + 18)
         events.append(Event(at, 0.9 * step, pitch, velocity))
         at += step
