@@ -95,7 +95,7 @@ def score_clips(model, folder):
             table.add("family of 8, solo", group, family == truth, share, truth)
             confusions[truth, family] += 1
         for name in ("music", "drums", "voice"):
-            if name not in unknown and not (row["kind"] == "sound" and name != "music"):
+            if name not in unknown:
                 table.binary(scores, name, group, name in present)
         for names in (("slow", "moderate", "fast"), ("major", "minor"), ("triple", "quadruple")):
             truth = present & set(names)

@@ -512,8 +512,7 @@ def test_labels_fit_together(drawn):
             assert len(instruments) == 1
             assert "drums" not in clip.present
         if clip.kind == "sound":
-            assert not clip.present
-            assert "voice" in clip.unknown
+            assert not clip.present | clip.unknown
 
 
 def test_a_track_says_only_what_its_index_says(drawn):

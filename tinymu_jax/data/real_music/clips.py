@@ -153,9 +153,8 @@ def _draw_sound(material: Material, rng: np.random.Generator, seconds: float) ->
             other = _fill(_read(pick(rng, pool)), seconds, rng)
             samples = samples + np.float32(rng.random()) * other
         samples = add_effects(samples, rng) if kind < 0.7 else set_level(samples, rng)
-    # A recording of voices is not singing, but nobody has listened to all of them.
-    values = {value for of in ATTRIBUTES.values() for value in of}
-    return Clip("sound", samples, frozenset(), frozenset({VOICE} | values))
+    # Nothing holds of it: speech is not singing, and a sound has no metre.
+    return Clip("sound", samples, frozenset(), frozenset())
 
 
 def _read(recording: Recording) -> Samples:
