@@ -36,7 +36,8 @@ SUBCOMMANDS = (
     *("ask", "score", "embed", "export", "push", "tag", "quickstart", "ablate", "serve"),
     *("caption", "index", "similar", "duplicates", "find"),
     *(f"convert {name}" for name in ("from-torch", "to-torch", "verify")),
-    *(f"data {name}" for name in ("synthesize", "prepare", "build", "check-leaks", "stats")),
+    *(f"data {name}" for name in ("synthesize", "render", "prepare", "build", "check-leaks")),
+    *(f"data {name}" for name in ("train-tokenizer", "stats")),
     *(f"evaluate {name}" for name in ("probe", "muchomusic", "captions", "classification")),
     *(f"evaluate {name}" for name in ("questions", "synthetic", "report")),
 )
