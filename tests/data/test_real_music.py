@@ -7,6 +7,7 @@ import re
 import struct
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import librosa
 import numpy as np
@@ -462,6 +463,15 @@ def test_effects_keep_length_level_and_pitch(seed):
     assert np.isfinite(after).all()
     assert np.abs(after).max() <= 1.2
     assert abs(heard_pitch(after) - 64) < 0.5
+
+
+@pytest.mark.parametrize("number", [0.0, 0.49, 0.51, 1 - 2**-53])
+def test_a_codec_takes_every_quality(number):
+    rng = SimpleNamespace(random=lambda: number)
+    before = tone(64)
+    after = effects.recode(before, rng)
+    assert len(after) == len(before)
+    assert abs(heard_pitch(after) - 64) < 0.2
 
 
 def test_a_room_rings_on():
