@@ -1,8 +1,10 @@
 """Trains an encoder (2.7 million parameters) to tell instruments and more, on rendered clips.
 
-tinymu data render CLIPS --material FOLDER --soundfonts A.sf2 B.sf3 --clips 8000
-tinymu data prepare --audio CLIPS/clips --features waveform --output DATA
-tinymu train-tagger --config tag_music --data.train DATA --data.labels CLIPS/labels.csv
+    tinymu data render CLIPS --material FOLDER --soundfonts A.sf2 B.sf3 --clips 8000
+    tinymu data prepare --audio CLIPS/clips --features waveform --output DATA
+    tinymu train-tagger --config tag_music --data.train DATA --data.labels CLIPS/labels.csv
+
+The next stages are in `tinymu_jax/quickstart/music_recipe.py`.
 """
 
 from dataclasses import replace

@@ -26,7 +26,7 @@ FAMILIES_OF = {
     "string orchestra": {"bowed strings"},
     "celesta": {"mallets"},
 }
-"""Word of the index that is no instrument -> the families that may be heard first."""
+"""Word of the index that is no instrument -> families of which any is a right answer."""
 NO_MUSIC = ("non-music", "effect", "speech", "ambience")
 
 

@@ -50,7 +50,7 @@ def tone(pitch, seconds=1.0, partials=4):
     return (0.4 * sum(waves) * np.exp(-2 * at)).astype(np.float32)
 
 
-def heard_pitch(samples):
+def pyin_pitch(samples):
     """Returns the MIDI note that librosa's pYIN finds most of the time."""
     frequencies, voiced, _ = librosa.pyin(samples, fmin=40, fmax=2000, sr=RATE)
     return float(np.median(librosa.hz_to_midi(frequencies[voiced])))
@@ -152,7 +152,7 @@ def test_melodies_move_by_small_steps_through_their_range(scores):
     assert np.median(reach) > 9
 
 
-def test_what_cannot_be_heard_is_unknown(scores):
+def test_what_nothing_marks_is_unknown(scores):
     for score in scores:
         unknown = clips_module._unknown(score)
         classes = {event.pitch % 12 for part in score.parts for event in part.events}
@@ -297,7 +297,7 @@ def test_a_recorded_instrument_plays_the_note(material, pitch):
     samples = play_notes(notes, part, 2 * RATE, np.random.default_rng(0))
     assert np.abs(samples[: int(0.49 * RATE)]).max() == 0
     assert np.abs(samples[int(1.4 * RATE) :]).max() == 0
-    assert abs(heard_pitch(samples[RATE // 2 : RATE]) - pitch) < 0.2
+    assert abs(pyin_pitch(samples[RATE // 2 : RATE]) - pitch) < 0.2
 
 
 def test_a_source_plays_what_is_in_its_range(material):
@@ -376,7 +376,7 @@ class TestSoundfont:
         assert np.abs(samples[: int(0.49 * RATE)]).max() < 1e-4
         middle = samples[int(0.6 * RATE) : int(1.2 * RATE)]
         assert np.abs(middle).max() > 0.01
-        assert abs(heard_pitch(middle) - pitch) < 0.1
+        assert abs(pyin_pitch(middle) - pitch) < 0.1
 
     def test_a_clip_does_not_depend_on_the_clips_before(self, soundfont):
         renderer = Renderer(None, [soundfont])
@@ -462,7 +462,7 @@ def test_effects_keep_length_level_and_pitch(seed):
     assert len(after) == len(before)
     assert np.isfinite(after).all()
     assert np.abs(after).max() <= 1.2
-    assert abs(heard_pitch(after) - 64) < 0.5
+    assert abs(pyin_pitch(after) - 64) < 0.5
 
 
 @pytest.mark.parametrize("number", [0.0, 0.49, 0.51, 1 - 2**-53])
@@ -471,7 +471,7 @@ def test_a_codec_takes_every_quality(number):
     before = tone(64)
     after = effects.recode(before, rng)
     assert len(after) == len(before)
-    assert abs(heard_pitch(after) - 64) < 0.2
+    assert abs(pyin_pitch(after) - 64) < 0.2
 
 
 def test_a_room_rings_on():

@@ -9,15 +9,8 @@ from dataclasses import replace
 
 from tinymu_jax.models.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.quickstart.nano_recipe import JOIN_OPTIM, LETTERS_OPTIM, TUNE_OPTIM
-from tinymu_jax.training.config import (
-    DataConfig,
-    InitConfig,
-    LoopConfig,
-    OptimConfig,
-    StepConfig,
-    TrainConfig,
-)
+from tinymu_jax.quickstart.nano_recipe import JOIN_OPTIM, LETTERS_OPTIM, LOOP, TUNE_OPTIM
+from tinymu_jax.training.config import DataConfig, InitConfig, OptimConfig, StepConfig, TrainConfig
 
 ENCODER = MatpacConfig(width=192, depth=6, num_heads=3, num_frames=496)
 """Encoder of 2.7 million parameters, for chunks of 5 s."""
@@ -60,9 +53,7 @@ def stage(name: str, init: InitConfig, optim: OptimConfig, packing: PackingConfi
         data=DataConfig(packing=packing, epochs=0, threads=2),
         step=StepConfig(remat="none"),
         optim=optim,
-        loop=LoopConfig(
-            log_every=20, validate_every=10**9, save_every=250, max_to_keep=1, tensorboard=False
-        ),
+        loop=LOOP,
         steps=STEPS[name],
     )
 

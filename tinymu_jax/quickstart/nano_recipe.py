@@ -73,6 +73,8 @@ CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
 """Pattern of the parameter names of the encoder's fixed tables, which are never trained."""
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon_params=MATRICES, muon_learning_rate=0.02)
 
+LOOP = LoopConfig(validate_every=10**9, save_every=250, max_to_keep=1, tensorboard=False)
+
 # Answering by letter is learnt late and suddenly, and never at a low learning rate.
 LETTERS_OPTIM = replace(OPTIM, frozen_params=r"(encoder|projector)/.*", hold_fraction=0.9)
 WORDS_OPTIM = replace(LETTERS_OPTIM, hold_fraction=0.4)
@@ -175,7 +177,7 @@ def stages(
             data=replace(audio, **data),
             step=StepConfig(remat="none"),
             optim=optim,
-            loop=LoopConfig(validate_every=10**9, save_every=250, max_to_keep=1, tensorboard=False),
+            loop=LOOP,
             steps=steps[name],
         )
 

@@ -63,7 +63,10 @@ class Clip(NamedTuple):
 def draw_clip(
     renderer: Renderer, material: Material | None, rng: np.random.Generator, seconds: float
 ) -> Clip:
-    """Draw a clip of any kind; without `material`, of rendered music alone."""
+    """Draw a clip of `seconds` seconds; without `material`, of rendered music alone.
+
+    Raises `InputError` if a recording cannot be read, or a soundfont lacks an instrument.
+    """
     absent = {"track", "sound"} if material is None else set() if material.tracks else {"track"}
     kinds = [kind for kind in KINDS if kind not in absent]
     shares = np.cumsum([KINDS[kind] for kind in kinds])

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import RenderConfig
 from tinymu_jax.data.real_music.captions import TAG_COLUMNS, describe, tags_of, write_caption
 from tinymu_jax.data.real_music.clips import LABELS, draw_clip, draw_labels
@@ -36,6 +35,7 @@ from tinymu_jax.data.real_music.material import (
     read_material,
 )
 from tinymu_jax.data.real_music.render import Renderer, Soundfont
+from tinymu_jax.data.synthetic.generate import write_clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
@@ -160,8 +160,6 @@ def _open(output: Path, config: RenderConfig) -> tuple[Renderer, Material | None
 
 def _render_part(work: tuple[Path, RenderConfig, int]) -> None:
     """Render the clips of a part, and then write its rows, by which it counts as finished."""
-    import soundfile
-
     output, config, number = work
     renderer, material = _open(output, config)
     rows = []
@@ -169,11 +167,7 @@ def _render_part(work: tuple[Path, RenderConfig, int]) -> None:
         rng = np.random.default_rng([config.seed, int(config.validation), clip_number])
         clip = draw_clip(renderer, material, rng, config.seconds)
         name = f"{clip_number:06d}.flac"
-        try:
-            soundfile.write(output / CLIPS / name, clip.samples, SAMPLE_RATE, "PCM_16")
-        except (OSError, soundfile.LibsndfileError) as error:
-            problem = f"cannot be written ({error}); make room, or name another place"
-            raise InputError(f"{output / CLIPS / name}: {problem}") from None
+        write_clip(output / CLIPS / name, clip.samples)
         present, unknown = ([x for x in LABELS if x in of] for of in (clip.present, clip.unknown))
         rows.append({"file": name, "kind": clip.kind, "labels": present, "unknown": unknown})
     lines = "".join(json.dumps(row) + "\n" for row in rows)

@@ -60,7 +60,11 @@ class Renderer:
         ]
 
     def render(self, score: Score, seconds: float, rng: np.random.Generator) -> Samples:
-        """Render a score to a mix of `seconds` seconds at 16 kHz; every part can be heard."""
+        """Render a score to a mix of `seconds` seconds at 16 kHz, with a peak of 1.
+
+        No part is more than 8 dB softer than another. Raises `InputError` if a soundfont does not
+        play an instrument.
+        """
         count = round(seconds * SAMPLE_RATE)
         self._in_clip.clear()
         stems = [self._part(part, count, rng) for part in score.parts]
@@ -112,7 +116,7 @@ class Renderer:
 
 
 def play_notes(notes: Sequence[Note], part: Part, count: int, rng: np.random.Generator) -> Samples:
-    """Render a part from recorded notes, each of which is the nearest one or a neighbour."""
+    """Render a part to `count` samples at 16 kHz from recorded notes, which are sorted by pitch."""
     pitches = np.array([note.pitch for note in notes])
     sustains = INSTRUMENTS[part.instrument].sustains
     mix = np.zeros(count, np.float32)
@@ -145,7 +149,7 @@ def _release(wave: Samples, seconds: float, release: float) -> Samples:
 
 
 def play_hits(sounds: dict[str, Path], hits: Sequence[Hit], count: int) -> Samples:
-    """Render drums from one recording of each; a drum without one is silent."""
+    """Render drums to `count` samples at 16 kHz; a drum without a recording is silent."""
     mix = np.zeros(count, np.float32)
     for hit in hits:
         if hit.drum in sounds:

@@ -108,7 +108,7 @@ class _Frame(NamedTuple):
 def compose(
     rng: np.random.Generator, instruments: Sequence[str], drums: bool, seconds: float
 ) -> Score:
-    """Compose a piece: the first instrument has the melody, the others accompany it."""
+    """Compose a piece of `seconds` seconds: the first instrument has the melody."""
     tempo, metre, mode = (pick(rng, list(table)) for table in (TEMPOS, BEATS, SCALES))
     dynamics = pick(rng, DYNAMICS)
     low, high = TEMPOS[tempo]

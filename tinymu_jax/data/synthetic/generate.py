@@ -204,17 +204,26 @@ def _render_clips(
 
 
 def _render_clip(work: tuple[SynthesisConfig, Path, int]) -> ClipSummary:
-    import soundfile
-
     config, folder, number = work
     facts, samples, questions = make_clip(config, number)
     name = f"{number:06d}.wav"
+    write_clip(folder / name, samples)
+    return name, facts, questions
+
+
+def write_clip(path: Path, samples: np.ndarray) -> None:
+    """Write samples at 16 kHz, int16 or float32 in [-1, 1], to a file of 16 bits, wav or flac.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    import soundfile
+
     try:
-        soundfile.write(os.fsencode(folder / name), samples, SAMPLE_RATE, "PCM_16")
+        soundfile.write(os.fsencode(path), samples, SAMPLE_RATE, "PCM_16")
     except (OSError, soundfile.LibsndfileError) as error:
         problem = f"cannot be written ({error}); make room, or name another place"
-        raise InputError(f"{folder / name}: {problem}") from None
-    return name, facts, questions
+        raise InputError(f"{path}: {problem}") from None
 
 
 def _write_texts(output: Path, config: SynthesisConfig) -> None:
